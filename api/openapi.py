@@ -1,75 +1,26 @@
 """The description of the API: FastAPI's own, plus what it cannot know: our errors, the key, the webhooks, examples."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 
 from api.body import policy_document
 from api.google import errors
 from api.google.errors import PLACES
 from api.routes import batches
-from guardfleet.domain.events import KINDS
+from api.schemas.problem import Problem
+from api.schemas.webhooks import Event
 from guardfleet.domain.options import OLD_NAMES
 
-PROBLEM: dict[str, Any] = {
-    "type": "object",
-    "description": "RFC 9457, with the `error` object that OpenAI's clients read.",
-    "required": ["type", "title", "status", "detail", "error"],
-    "properties": {
-        "type": {"type": "string", "examples": ["urn:guardfleet:problem:not_found"]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
-        },
-        "problems": {
-            "type": "array",
-            "description": "Everything that is wrong with a policy (`invalid_policy`) or a list (`invalid_list`).",
-            "items": {
-                "type": "object",
-                "required": ["line", "where", "cause"],
-                "properties": {
-                    "line": {"type": ["integer", "null"]},
-                    "where": {"type": "string", "examples": ["rules[0].when.category[0]"]},
-                    "cause": {"type": "string"},
-                },
-            },
-        },
-    },
-}
-EVENT: dict[str, Any] = {
-    "type": "object",
-    "required": ["id", "object", "type", "created_at", "timestamp", "data"],
-    "properties": {
-        "id": {"type": "string", "description": "The same at each attempt; use it to recognise repeats."},
-        "object": {"const": "event"},
-        "type": {"enum": list(KINDS)},
-        "created_at": {"type": "integer", "description": "Events arrive in any order: order them by this and by their counts."},
-        "timestamp": {"type": "string", "format": "date-time"},
-        "data": {
-            "type": "object",
-            "required": ["id"],
-            "properties": {
-                "id": {"type": "string"},
-                "unsafe": {"type": "integer", "description": "Of `verdict.flagged`: the shard's unsafe texts."},
-                "actions": {
-                    "type": "object",
-                    "description": "Of `verdict.flagged`, where a policy decided: the shard's texts to flag, review and block.",
-                    "additionalProperties": {"type": "integer"},
-                },
-            },
-        },
-    },
-}
+_, _BESIDE = models_json_schema(  # sent by no route of their own, so the framework does not know them
+    [(Problem, "serialization"), (Event, "serialization")], ref_template="#/components/schemas/{model}"
+)
+REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "schema": {"type": "string"}}}
+JSON_ = "application/json"
 
 
 def _answer(media: str, schema: str) -> dict[str, Any]:
@@ -95,23 +46,42 @@ def _tell_old_names(parameters: list[dict[str, Any]]) -> None:
         parameters.append(by_name[new] | said)
 
 
+def _add(schemas: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add schemas to those of other models. Raises ValueError if two have the same name."""
+    if clash := [name for name in more if schemas.get(name, more[name]) != more[name]]:
+        raise ValueError(f"two models are called {', '.join(clash)}")
+    schemas |= more
+
+
+def _tell_answers(responses: dict[str, dict[str, Any]]) -> None:
+    """Tell headers that every answer has, and of a model nothing else: the framework adds what the function itself returns."""
+    for said in responses.values():
+        said["headers"] = REQUEST_ID | said.get("headers", {})
+        schema = said.get("content", {}).get(JSON_, {}).get("schema", {})
+        if "$ref" in schema or "anyOf" in schema:
+            said["content"][JSON_]["schema"] = {word: schema[word] for word in ("$ref", "anyOf") if word in schema}
+
+
 def _described(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
     components = found.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas |= {**batches.SCHEMAS, **policy_document.SCHEMAS, "Problem": PROBLEM, "GoogleError": errors.SCHEMA, "Event": EVENT}
+    for more in (batches.SCHEMAS, policy_document.SCHEMAS, _BESIDE["$defs"], {"GoogleError": errors.SCHEMA}):
+        _add(schemas, more)
     _tell_old_names(found["paths"]["/v1/batches"]["post"]["parameters"])
     problem, google = _answer("application/problem+json", "Problem"), _answer("application/json", "GoogleError")
     for path, operations in found["paths"].items():
         for operation in operations.values():
+            operation["summary"] = re.sub("(?=[A-Z])", " ", operation["operationId"]).capitalize()
             responses = operation["responses"]
             if "HTTPValidationError" in str(responses.get("422")):
                 del responses["422"]
             if "security" in operation:
                 wrong = google if path.startswith(PLACES) else problem
                 responses |= {"4XX": wrong, "5XX": wrong}
+                _tell_answers(responses)
     found["webhooks"] = {
         "event": {
             "post": {

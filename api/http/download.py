@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
@@ -11,6 +12,17 @@ from fastapi.responses import Response, StreamingResponse
 from api.http.head_method import has_body
 from api.http.threads import in_thread
 
+BINARY = "application/octet-stream"
+HEADERS = {
+    "ETag": {"description": "Changes only with the content.", "schema": {"type": "string"}},
+    "Accept-Ranges": {"schema": {"const": "bytes"}},
+}
+PARTS: dict[int | str, dict[str, Any]] = {  # what `serve` answers, as the OpenAPI tells it
+    200: {"description": "The content.", "headers": HEADERS, "content": {BINARY: {}}},
+    206: {"description": "The part that was asked for.", "headers": HEADERS, "content": {BINARY: {}}},
+    304: {"description": "Nothing has changed.", "headers": HEADERS},
+    416: {"description": "The content has no such part."},
+}
 MOST_DIGITS = 18  # of a position in a file; a longer one is behind the end of any file
 
 
@@ -44,9 +56,9 @@ async def serve(
         await _tell(request, begins)
         start, stop = part
         headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{total}", "Content-Length": str(stop - start)}
-        return StreamingResponse(await _begun(read(start, stop)), 206, headers, media_type="application/octet-stream")
+        return StreamingResponse(await _begun(read(start, stop)), 206, headers, media_type=BINARY)
     await _tell(request, begins)
-    return StreamingResponse(await _begun(read(0, None)), 200, headers, media_type="application/octet-stream")
+    return StreamingResponse(await _begun(read(0, None)), 200, headers, media_type=BINARY)
 
 
 async def _tell(request: Request, begins: Callable[[], object]) -> None:

@@ -9,6 +9,8 @@ from api.context import AppContext, AuditReader
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
+from api.schemas.base import answer
+from api.schemas.people import AuditPage
 from guardfleet.domain import ids
 from guardfleet.domain.actions import ACTIONS
 from guardfleet.errors import NotFoundError
@@ -23,7 +25,7 @@ UnixTime = Annotated[float, Query(ge=0, le=1e11)]
 ActionName = Annotated[str, Query(max_length=100, json_schema_extra={"enum": list(ACTIONS)})]
 
 
-@router.get("/v1/audit", operation_id="listAuditEvents")
+@router.get("/v1/audit", operation_id="listAuditEvents", responses=answer(AuditPage))
 async def listing(
     context: AppContext,
     caller: AuditReader,

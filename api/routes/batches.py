@@ -14,11 +14,14 @@ from pydantic.json_schema import models_json_schema
 from api.body.inline_lines import CONTENT_TYPES, BodyLines, check_headers, refuse_packed
 from api.context import AppContext, BatchesReader, BatchesWriter, Context
 from api.http.fields import DEPRECATED, IGNORED
+from api.http.header_parameters import CALLBACK_SECRET, IDEMPOTENCY_KEY, reads
 from api.http.idempotency import SECRET_HEADER, Once, has_key
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
 from api.openai.batch import BatchOptions, BatchRequest, LineOptions, batch_object
+from api.schemas.base import answer
+from api.schemas.batches import Batch, BatchPage
 from guardfleet.domain import ids
 from guardfleet.domain.options import OLD_NAMES
 from guardfleet.domain.states import JobState
@@ -47,6 +50,11 @@ SCHEMAS["BatchRequest"]["properties"] |= {
     old: SCHEMAS["BatchRequest"]["properties"][new] | {"deprecated": True, "description": f"The old name of `{new}`."}
     for old, new in OLD_NAMES.items()
 }
+MADE = answer(Batch, 200, "The batch that was made.", Location="Its URL.")
+CREATED = answer(
+    Batch, 200, "The batch that was made.",
+    Location="Its URL.", guardfleet_deprecated="Old names, each with its new one.", guardfleet_ignored="Members without effect.",
+)  # fmt: skip
 BODY = {
     "requestBody": {
         "required": True,
@@ -58,7 +66,7 @@ BODY = {
 }
 
 
-@router.post("", operation_id="createBatch", openapi_extra=BODY)
+@router.post("", operation_id="createBatch", responses=CREATED, openapi_extra=BODY | reads(IDEMPOTENCY_KEY, CALLBACK_SECRET))
 async def create(
     request: Request, context: AppContext, caller: BatchesWriter, options: Annotated[LineOptions, Query()]
 ) -> Response:
@@ -217,7 +225,7 @@ def made(context: Context, job: JobView, secret: str | None = None, refused: lis
     return JSONResponse(body, headers={"Location": f"/v1/batches/{body['id']}"})
 
 
-@router.get("", operation_id="listBatches")
+@router.get("", operation_id="listBatches", responses=answer(BatchPage))
 async def listing(
     context: AppContext,
     caller: BatchesReader,
@@ -233,7 +241,7 @@ async def listing(
     )
 
 
-@router.get("/{batch_id}", operation_id="retrieveBatch")
+@router.get("/{batch_id}", operation_id="retrieveBatch", responses=answer(Batch))
 async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) -> Response:
     """Return a batch's status, speed, and what blocks it; costs the same for ten million texts as for ten."""
 
@@ -247,19 +255,19 @@ async def retrieve(batch_id: str, context: AppContext, caller: BatchesReader) ->
     return Response(await in_thread(found), media_type="application/json")
 
 
-@router.post("/{batch_id}/cancel", operation_id="cancelBatch")
+@router.post("/{batch_id}/cancel", operation_id="cancelBatch", responses=answer(Batch))
 async def cancel(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Cancel a batch; existing verdicts are kept."""
     return batch_object(await cancelled(batch_id, context, caller), price=context.settings.price_per_device_hour)
 
 
-@router.post("/{batch_id}/pause", operation_id="pauseBatch")
+@router.post("/{batch_id}/pause", operation_id="pauseBatch", responses=answer(Batch))
 async def pause(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Pause a batch: no further shard of it is started; running ones finish."""
     return batch_object(await changed(batch_id, context, caller, control.pause), price=context.settings.price_per_device_hour)
 
 
-@router.post("/{batch_id}/resume", operation_id="resumeBatch")
+@router.post("/{batch_id}/resume", operation_id="resumeBatch", responses=answer(Batch))
 async def resume(batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Resume a paused batch."""
     return batch_object(await changed(batch_id, context, caller, control.resume), price=context.settings.price_per_device_hour)

@@ -13,6 +13,8 @@ from api.context import AppContext, ModerateCaller
 from api.http.fields import JUDGED, Asked
 from api.http.problems import ProblemError
 from api.routes.moderations import MOST_INPUTS, MOST_MESSAGES, judged, row_for
+from api.schemas.base import answer
+from api.schemas.verdicts import DetectedTexts
 from guardfleet.domain import ids
 from guardfleet.domain.plan import MOST_DETECTORS, detectors_of
 from guardfleet.domain.verdict import GUARD
@@ -39,7 +41,7 @@ class DetectRequest(Asked):
     )
 
 
-@router.post("/detect", operation_id="detect")
+@router.post("/detect", operation_id="detect", responses=answer(DetectedTexts))
 async def detect(asked: DetectRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Ask detectors about texts while you wait. Each text has its own result, with what each detector says of it.
 

@@ -11,10 +11,13 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, Context, Eraser
 from api.http.fields import Asked as AskedOf
+from api.http.header_parameters import PREFER, reads
 from api.http.long_requests import wait_s
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
+from api.schemas.base import answer
+from api.schemas.people import Erasure, ErasureDryRun, ErasurePage
 from api.services.policy_passes import LONGEST_PASS_S, PASS_S
 from guardfleet.domain import ids
 from guardfleet.domain.targets import MOST, Targets
@@ -28,6 +31,7 @@ from guardfleet.store.keys import Caller
 router = APIRouter(tags=["erasures"])
 
 ACCEPTED = 202
+UNFINISHED = answer(Erasure, ACCEPTED, "Not complete: send the same request again.")
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
 Value = Annotated[str, StringConstraints(min_length=1, max_length=16_384)] | bool | int | float
@@ -58,14 +62,19 @@ class Wanted(AskedOf):
         return Asked(caller.tenant_id, Targets.of(self.ids, subjects), self.batch)
 
 
-class Erasure(Wanted):
+class ErasureRequest(Wanted):
     """What to erase."""
 
     dry_run: bool = Field(default=False, description="Only count what it would meet.")
 
 
-@router.post("/v1/erasures", operation_id="createErasure")
-async def create(request: Request, wanted: Erasure, context: AppContext, caller: Eraser) -> Response:
+@router.post(
+    "/v1/erasures",
+    operation_id="createErasure",
+    responses=answer(Erasure | ErasureDryRun) | UNFINISHED,
+    openapi_extra=reads(PREFER),
+)
+async def create(request: Request, wanted: ErasureRequest, context: AppContext, caller: Eraser) -> Response:
     """Erase texts with their verdicts' personal parts, or a batch as a whole. Needs the scope `erasures:write`.
 
     While the receipt says `complete: false` (status 202), send the same request again: it goes on where it was.
@@ -80,7 +89,7 @@ async def create(request: Request, wanted: Erasure, context: AppContext, caller:
     return await _erased(request, context, caller, asked)
 
 
-@router.delete("/v1/verdicts", operation_id="eraseVerdicts")
+@router.delete("/v1/verdicts", operation_id="eraseVerdicts", responses=answer(Erasure) | UNFINISHED, openapi_extra=reads(PREFER))
 async def erase_verdicts(
     request: Request,
     context: AppContext,
@@ -100,7 +109,9 @@ async def erase_verdicts(
     return await _erased(request, context, caller, Asked(caller.tenant_id, targets, batch))
 
 
-@router.delete("/v1/batches/{batch_id}", operation_id="eraseBatch")
+@router.delete(
+    "/v1/batches/{batch_id}", operation_id="eraseBatch", responses=answer(Erasure) | UNFINISHED, openapi_extra=reads(PREFER)
+)
 async def erase_batch(request: Request, batch_id: str, context: AppContext, caller: Eraser) -> Response:
     """Erase a batch as a whole, with its retries: it is stopped, and its texts, verdicts, input file and own row are deleted."""
     return await _erased(request, context, caller, Asked(caller.tenant_id, Targets(), batch_id))
@@ -127,7 +138,7 @@ async def _remove_contents(context: Context) -> None:
     await in_thread(context.file_intakes.remove_left)
 
 
-@router.get("/v1/erasures", operation_id="listErasures")
+@router.get("/v1/erasures", operation_id="listErasures", responses=answer(ErasurePage))
 async def listing(
     context: AppContext,
     caller: Eraser,
@@ -140,7 +151,7 @@ async def listing(
     return page_object([_object(one) for one in found[:limit]], has_more=len(found) > limit)
 
 
-@router.get("/v1/erasures/{erasure_id}", operation_id="retrieveErasure")
+@router.get("/v1/erasures/{erasure_id}", operation_id="retrieveErasure", responses=answer(Erasure))
 async def retrieve(erasure_id: str, context: AppContext, caller: Eraser) -> dict[str, Any]:
     """Return a receipt."""
     return _object(await in_thread(receipts.get, context.db, ids.ERASURE.parse(erasure_id), tenant_id=caller.tenant_id))

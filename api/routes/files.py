@@ -11,12 +11,15 @@ from fastapi.responses import Response, StreamingResponse
 from api.body.inline_lines import refuse_packed
 from api.body.multipart import FORM_BYTES, Upload, too_large
 from api.context import AppContext, Context, FilesReader, FilesWriter
-from api.http.download import serve
+from api.http.download import PARTS, serve
+from api.http.header_parameters import IDEMPOTENCY_KEY, IF_NONE_MATCH, IF_RANGE, RANGE, reads
 from api.http.idempotency import Once
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai import result_files
+from api.schemas.base import answer
+from api.schemas.batches import File, FileDeleted, FilePage
 from api.services.file_storage import Writer
 from guardfleet.domain import ids
 from guardfleet.errors import LineError, RejectedError
@@ -55,7 +58,7 @@ FORM = {
 }
 
 
-@router.post("", operation_id="createFile", openapi_extra=FORM)
+@router.post("", operation_id="createFile", responses=answer(File), openapi_extra=FORM | reads(IDEMPOTENCY_KEY))
 async def create(request: Request, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Upload a file of batch lines. Fields sent before the file are checked before the file is read."""
     refuse_packed(request)
@@ -102,7 +105,7 @@ async def _taken(request: Request, context: Context, caller: Caller) -> dict[str
             await in_thread(arriving.writer.discard)
 
 
-@router.get("", operation_id="listFiles")
+@router.get("", operation_id="listFiles", responses=answer(FilePage))
 async def listing(
     context: AppContext,
     caller: FilesReader,
@@ -125,7 +128,7 @@ async def listing(
     return page_object(data, has_more=len(found) > limit)
 
 
-@router.get("/{file_id}", operation_id="retrieveFile")
+@router.get("/{file_id}", operation_id="retrieveFile", responses=answer(File))
 async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> dict[str, Any]:
     """Return a file's description."""
     if output := await in_thread(result_files.find, context.db, context.keyring, file_id, caller.tenant_id):
@@ -133,7 +136,7 @@ async def retrieve(file_id: str, context: AppContext, caller: FilesReader) -> di
     return file_object(await _file(file_id, context, caller.tenant_id))
 
 
-@router.delete("/{file_id}", operation_id="deleteFile")
+@router.delete("/{file_id}", operation_id="deleteFile", responses=answer(FileDeleted))
 async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict[str, Any]:
     """Delete a file and the key that decrypts it. Texts of batches made from it are kept."""
     public_id = ids.FILE.parse(file_id)
@@ -149,7 +152,8 @@ async def delete(file_id: str, context: AppContext, caller: FilesWriter) -> dict
     "/{file_id}/content",
     operation_id="downloadFile",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {}}}, 206: {"content": {"application/octet-stream": {}}}},
+    responses=PARTS,
+    openapi_extra=reads(RANGE, IF_RANGE, IF_NONE_MATCH),
 )
 async def content(file_id: str, request: Request, context: AppContext, caller: FilesReader) -> Response:
     """Return the content, streamed; completely, or the part that `Range` names. `ETag` changes only with the content."""

@@ -9,6 +9,8 @@ from api.context import AppContext, Holder
 from api.http.pages import page_object
 from api.http.threads import beside, in_thread
 from api.routes.erasures import Wanted
+from api.schemas.base import answer
+from api.schemas.people import LegalHold, LegalHoldPage
 from guardfleet.domain import ids
 from guardfleet.jobs import holding
 from guardfleet.store.erasure import holds
@@ -23,7 +25,7 @@ class NewHold(Wanted):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=f"^{REASON.pattern}$")]
 
 
-@router.post("", operation_id="createHold")
+@router.post("", operation_id="createHold", responses=answer(LegalHoldPage))
 async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[str, Any]:
     """Hold a batch, or all texts with an id or subject; a hold for each target. Needs the scope `holds:write`."""
     asked = wanted.asked(caller)
@@ -32,7 +34,7 @@ async def create(wanted: NewHold, context: AppContext, caller: Holder) -> dict[s
     return page_object([_object(one) for one in made], has_more=False)
 
 
-@router.get("", operation_id="listHolds")
+@router.get("", operation_id="listHolds", responses=answer(LegalHoldPage))
 async def listing(
     context: AppContext,
     caller: Holder,
@@ -45,7 +47,7 @@ async def listing(
     return page_object([_object(one) for one in found[:limit]], has_more=len(found) > limit)
 
 
-@router.delete("/{hold_id}", operation_id="releaseHold")
+@router.delete("/{hold_id}", operation_id="releaseHold", responses=answer(LegalHold))
 async def release(hold_id: str, context: AppContext, caller: Holder) -> dict[str, Any]:
     """Release a hold; what it says of a person is destroyed."""
     return _object(await in_thread(holds.release, context.db, ids.HOLD.parse(hold_id), tenant_id=caller.tenant_id))

@@ -8,10 +8,13 @@ from pydantic import ConfigDict, Field, StringConstraints
 from api.body.duplicate_members import unambiguous
 from api.context import AppContext, BatchesReader, BatchesWriter, Context
 from api.http.fields import Asked
+from api.http.header_parameters import IDEMPOTENCY_KEY, reads
 from api.http.idempotency import Once
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
+from api.schemas.base import answer
+from api.schemas.people import LabelPage, LabelReport, ReviewPage, Sample, SamplePage
 from guardfleet.domain import ids
 from guardfleet.domain.designs import DESIGNS, MOST_SEED
 from guardfleet.domain.labels import MOST_AUTHOR
@@ -65,7 +68,7 @@ class NewSample(Asked):
     seed: Annotated[int, Field(ge=0, le=MOST_SEED, description="Draws the same texts again."), WHOLE] | None = None
 
 
-@router.post("/v1/labels", operation_id="createLabels")
+@router.post("/v1/labels", operation_id="createLabels", responses=answer(LabelReport))
 async def create(given: GivenLabels, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Store labels. Each is new, known from an earlier request, or refused with its index; sent again, none is stored twice."""
     asked = [labelling.read(one.model_dump(), Defaults()) for one in given.labels]
@@ -74,7 +77,7 @@ async def create(given: GivenLabels, context: AppContext, caller: BatchesWriter)
     return {"object": "label_report", "new": taken.new, "known": taken.known, "refused": refused}
 
 
-@router.get("/v1/labels", operation_id="listLabels")
+@router.get("/v1/labels", operation_id="listLabels", responses=answer(LabelPage))
 async def listing(
     context: AppContext,
     caller: BatchesReader,
@@ -89,7 +92,9 @@ async def listing(
     return page_object([{"object": "label", **one.as_dict()} for one in found[:limit]], has_more=len(found) > limit)
 
 
-@router.post("/v1/batches/{batch_id}/samples", operation_id="drawSample")
+@router.post(
+    "/v1/batches/{batch_id}/samples", operation_id="drawSample", responses=answer(Sample), openapi_extra=reads(IDEMPOTENCY_KEY)
+)
 async def draw(asked: NewSample, request: Request, batch_id: str, context: AppContext, caller: BatchesWriter) -> dict[str, Any]:
     """Draw texts of an ended batch to be labelled, with known probabilities, so that estimates from their labels are unbiased."""
     async with Once.of(request, context.db, caller, request.url.query.encode() + await request.body()) as once:
@@ -113,7 +118,7 @@ async def draw(asked: NewSample, request: Request, batch_id: str, context: AppCo
         return made.as_dict()
 
 
-@router.get("/v1/samples/{sample_id}", operation_id="retrieveSample")
+@router.get("/v1/samples/{sample_id}", operation_id="retrieveSample", responses=answer(SamplePage))
 async def retrieve(
     sample_id: str,
     context: AppContext,
@@ -134,7 +139,7 @@ async def retrieve(
     return await in_thread(page)
 
 
-@router.get("/v1/reviews", operation_id="listReviews")
+@router.get("/v1/reviews", operation_id="listReviews", responses=answer(ReviewPage))
 async def reviews(
     context: AppContext,
     caller: BatchesReader,

@@ -9,10 +9,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from api.body.list_document import BODY, entries_of, sent
 from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
+from api.http.header_parameters import IDEMPOTENCY_KEY, reads
 from api.http.idempotency import Once
 from api.http.pages import page_of_versions
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
+from api.schemas.base import answer
+from api.schemas.policies import ActivatedList, ListCheck, ListHits, ListPage, ListVersion
 from guardfleet.lists import reading
 from guardfleet.policy.document import WORD
 from guardfleet.store import audit
@@ -24,11 +27,12 @@ router = APIRouter(prefix="/v1/lists", tags=["lists"])
 
 MOST_NEVER = 10_000
 MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
+ENTRIES: dict[int | str, dict[str, Any]] = {200: {"content": {kind.partition(";")[0]: {} for kind in MEDIA.values()}}}
 Name = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
 
 
-@router.post("/check", operation_id="checkList", openapi_extra=BODY)
+@router.post("/check", operation_id="checkList", responses=answer(ListCheck), openapi_extra=BODY)
 async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Check a list in CSV, JSON lines or a term a line; nothing is stored. 422 `invalid_list`: `problems`, each with its line."""
     body, form = await sent(request)
@@ -37,7 +41,12 @@ async def check(request: Request, context: AppContext, caller: PoliciesReader) -
     return {"object": "list.check", "valid": True, "entries": len(entries)}
 
 
-@router.post("", operation_id="createList", openapi_extra=BODY, responses={201: {"description": "A new version."}})
+@router.post(
+    "",
+    operation_id="createList",
+    openapi_extra=BODY | reads(IDEMPOTENCY_KEY),
+    responses=answer(ListVersion) | answer(ListVersion, 201, "A new version."),
+)
 async def create(
     request: Request,
     context: AppContext,
@@ -55,7 +64,7 @@ async def create(
         return JSONResponse(list_object(made), 201 if is_new else 200)
 
 
-@router.get("", operation_id="listLists")
+@router.get("", operation_id="listLists", responses=answer(ListPage))
 async def listing(
     context: AppContext,
     caller: PoliciesReader,
@@ -66,13 +75,13 @@ async def listing(
     return await page_of_versions(lists.page, list_object, context.db, caller, after=after, limit=limit, what="lists")
 
 
-@router.get("/{name}@{version}", operation_id="retrieveList")
+@router.get("/{name}@{version}", operation_id="retrieveList", responses=answer(ListVersion))
 async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Return a version, without its entries."""
     return list_object(await _version(context, caller, name, version))
 
 
-@router.get("/{name}@{version}/entries", operation_id="downloadListEntries", response_class=StreamingResponse)
+@router.get("/{name}@{version}/entries", operation_id="downloadListEntries", response_class=StreamingResponse, responses=ENTRIES)
 async def entries(
     name: Name,
     version: Number,
@@ -92,7 +101,7 @@ async def entries(
     return StreamingResponse(lines(), media_type=MEDIA[form])
 
 
-@router.get("/{name}@{version}/hits", operation_id="retrieveListHits")
+@router.get("/{name}@{version}/hits", operation_id="retrieveListHits", responses=answer(ListHits))
 async def hits(
     name: Name,
     version: Number,
@@ -111,7 +120,7 @@ async def hits(
     return {"object": "list.hits", "id": found.label, "data": data, "n_never": len(never), "never": never[:MOST_NEVER]}
 
 
-@router.post("/{name}@{version}/activate", operation_id="activateList")
+@router.post("/{name}@{version}/activate", operation_id="activateList", responses=answer(ActivatedList))
 async def activate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Look for a version from now on, in place of the one in `replaced`. Going back is activating the old one."""
     found = await _version(context, caller, name, version)
@@ -119,7 +128,7 @@ async def activate(name: Name, version: Number, context: AppContext, caller: Pol
     return list_object(await _version(context, caller, name, version)) | {"replaced": before}
 
 
-@router.post("/{name}@{version}/deactivate", operation_id="deactivateList")
+@router.post("/{name}@{version}/deactivate", operation_id="deactivateList", responses=answer(ListVersion))
 async def deactivate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Look for a version no longer; verdicts that it gave stay. 409 if it is not active."""
     found = await _version(context, caller, name, version)

@@ -15,6 +15,8 @@ from api.http.fields import JUDGED, Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.openai.categories import result, result_json
+from api.schemas.base import answer
+from api.schemas.verdicts import ModelList, Moderation, OwnModeration, ServedModel
 from guardfleet.domain import ids
 from guardfleet.domain.decision import Decision
 from guardfleet.domain.options import ModelName
@@ -82,7 +84,7 @@ class OwnRequest(Asked):
     model: ModelName | None = None
 
 
-@router.post("/moderations", operation_id="createModeration")
+@router.post("/moderations", operation_id="createModeration", responses=answer(Moderation))
 async def create(asked: ModerationRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge texts while you wait. Categories that the model lacks are 0 and apply to no input: docs/api.md lists them.
 
@@ -103,7 +105,7 @@ async def create(asked: ModerationRequest, request: Request, context: AppContext
     return _json(b'%b,"results":[%b]}' % (orjson.dumps(about)[:-1], result_json(row, model, decision, flag_from=flag_from)))
 
 
-@router.post("/moderate", operation_id="moderate")
+@router.post("/moderate", operation_id="moderate", responses=answer(OwnModeration))
 async def moderate(asked: OwnRequest, request: Request, context: AppContext, caller: ModerateCaller) -> Response:
     """Judge a text or a conversation while you wait, in the guard's own terms: a verdict as in results and exports."""
     value = {name: given for name, given in (("text", asked.text), ("messages", asked.messages)) if given is not None}
@@ -112,7 +114,7 @@ async def moderate(asked: OwnRequest, request: Request, context: AppContext, cal
     return _json(b'%b,"verdict":%b}' % (orjson.dumps(about)[:-1], json_object(row, model, decision)))
 
 
-@router.get("/models", operation_id="listModels")
+@router.get("/models", operation_id="listModels", responses=answer(ModelList))
 async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """List the models that have served verdicts."""
     del caller
@@ -120,7 +122,7 @@ async def models(context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     return {"object": "list", "data": [_model_object(name) for name in names]}
 
 
-@router.get("/models/{model:path}", operation_id="retrieveModel")
+@router.get("/models/{model:path}", operation_id="retrieveModel", responses=answer(ServedModel))
 async def retrieve(model: str, context: AppContext, caller: ModerateCaller) -> dict[str, Any]:
     """Return one model by its name, which may contain slashes."""
     del caller

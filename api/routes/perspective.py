@@ -18,6 +18,8 @@ from api.http.fields import IGNORED, JUDGED, Asked
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
 from api.routes.moderations import ACTION, judge
+from api.schemas.base import answer
+from api.schemas.perspective import AnalyzedComment, SuggestedComment
 from guardfleet.domain.ids import EVERY_TENANT
 from guardfleet.domain.labels import Source
 from guardfleet.domain.verdict import Category, Severity
@@ -118,7 +120,7 @@ async def caller_by_url(
 AnyKey = Annotated[Caller, Security(caller_by_url, scopes=[SCOPE])]
 
 
-@router.post(f"{PLACE}analyze", operation_id="analyzeComment")
+@router.post(f"{PLACE}analyze", operation_id="analyzeComment", responses=answer(AnalyzedComment))
 async def analyze(
     asked: AnalyzeRequest,
     request: Request,
@@ -161,7 +163,7 @@ async def analyze(
     return _told(answer, response, [name for name in names if name not in answers], asked.clientToken)
 
 
-@router.post(f"{PLACE}suggestscore", operation_id="suggestCommentScore")
+@router.post(f"{PLACE}suggestscore", operation_id="suggestCommentScore", responses=answer(SuggestedComment))
 async def suggest(
     asked: SuggestRequest,
     response: Response,

@@ -7,11 +7,14 @@ from fastapi.responses import JSONResponse, Response
 
 from api.body.policy_document import BODY, policy_of, text_of
 from api.context import AppContext, Context, PoliciesReader, PoliciesWriter
+from api.http.header_parameters import IDEMPOTENCY_KEY, PREFER, reads
 from api.http.idempotency import Once
 from api.http.long_requests import wait_s
 from api.http.pages import page_of_versions
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
+from api.schemas.base import answer
+from api.schemas.policies import ActivatedPolicy, PolicyCheck, PolicyPage, PolicySummary, PolicyTest, PolicyVersion
 from api.services.policy_passes import LONGEST_PASS_S, PASS_S, PER_HOUR, place_of, tried
 from api.services.stored_scope import scope_of
 from guardfleet.errors import NotFoundError
@@ -29,7 +32,7 @@ Name = Annotated[str, Path(max_length=100)]
 Number = Annotated[int, Path(ge=1, lt=10**9)]
 
 
-@router.post("/check", operation_id="checkPolicy", openapi_extra=BODY)
+@router.post("/check", operation_id="checkPolicy", responses=answer(PolicyCheck), openapi_extra=BODY)
 async def check(request: Request, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Check a policy in JSON or YAML; nothing is stored. 422 `invalid_policy` lists all `problems`, each with its line."""
     del caller
@@ -58,7 +61,7 @@ async def preset(preset: str, caller: PoliciesReader) -> Response:
     return Response(presets.text(preset), media_type="application/yaml")
 
 
-@router.post("/test", operation_id="testPolicy", openapi_extra=BODY)
+@router.post("/test", operation_id="testPolicy", responses=answer(PolicyTest), openapi_extra=BODY | reads(PREFER))
 async def try_out(
     request: Request,
     context: AppContext,
@@ -81,7 +84,12 @@ async def try_out(
         return await beside(context.pass_threads, tried, context.db, policy, scope, start, seconds, reviews_per_hour)
 
 
-@router.post("", operation_id="createPolicy", openapi_extra=BODY, responses={201: {"description": "A new version."}})
+@router.post(
+    "",
+    operation_id="createPolicy",
+    openapi_extra=BODY | reads(IDEMPOTENCY_KEY),
+    responses=answer(PolicyVersion) | answer(PolicyVersion, 201, "A new version."),
+)
 async def create(request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
     """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200.
 
@@ -99,7 +107,7 @@ async def create(request: Request, context: AppContext, caller: PoliciesWriter) 
         return JSONResponse(policy_object(made) | beside, 201 if is_new else 200)
 
 
-@router.get("", operation_id="listPolicies")
+@router.get("", operation_id="listPolicies", responses=answer(PolicyPage))
 async def listing(
     context: AppContext,
     caller: PoliciesReader,
@@ -111,13 +119,13 @@ async def listing(
     return page | await in_thread(policies.applied_labels, context.db, caller.tenant_id)
 
 
-@router.get("/{name}@{version}", operation_id="retrievePolicy")
+@router.get("/{name}@{version}", operation_id="retrievePolicy", responses=answer(PolicyVersion))
 async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Return a version with its document."""
     return policy_object(await _version(context, caller, name, version))
 
 
-@router.post("/{name}@{version}/activate", operation_id="activatePolicy")
+@router.post("/{name}@{version}/activate", operation_id="activatePolicy", responses=answer(ActivatedPolicy))
 async def activate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Apply a version from now on, in place of the one in `replaced`. Going back is activating the old one."""
     found = await _version(context, caller, name, version)
@@ -129,7 +137,7 @@ async def activate(name: Name, version: Number, context: AppContext, caller: Pol
     return _without_document(await _version(context, caller, name, version)) | beside
 
 
-@router.post("/{name}@{version}/deactivate", operation_id="deactivatePolicy")
+@router.post("/{name}@{version}/deactivate", operation_id="deactivatePolicy", responses=answer(PolicySummary))
 async def deactivate(name: Name, version: Number, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Apply a version no longer; what it decided stays. 409 if it is not applied."""
     found = await _version(context, caller, name, version)

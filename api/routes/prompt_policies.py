@@ -7,9 +7,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.context import AppContext, PoliciesReader, PoliciesWriter
+from api.http.header_parameters import IDEMPOTENCY_KEY, reads
 from api.http.idempotency import Once
 from api.http.pages import page_of_versions
 from api.http.threads import in_thread
+from api.schemas.base import answer
+from api.schemas.policies import PromptPolicy, PromptPolicyPage
 from guardfleet.domain.detection import DETECTOR_NAME
 from guardfleet.store.policy import prompt_policies
 from guardfleet.store.policy.prompt_policies import MOST_CHARS, Version
@@ -28,7 +31,12 @@ class PromptPolicyRequest(BaseModel):
     text: str = Field(min_length=1, max_length=MOST_CHARS, description="What is put into the prompt, as the model expects it.")
 
 
-@router.post("", operation_id="createPromptPolicy", responses={201: {"description": "A new version."}})
+@router.post(
+    "",
+    operation_id="createPromptPolicy",
+    responses=answer(PromptPolicy) | answer(PromptPolicy, 201, "A new version."),
+    openapi_extra=reads(IDEMPOTENCY_KEY),
+)
 async def create(asked: PromptPolicyRequest, request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
     """Store a text as the next version of a policy: 201. One equal to its newest version is that one: 200."""
     await in_thread(prompt_policies.check, asked.name, asked.text)
@@ -41,7 +49,7 @@ async def create(asked: PromptPolicyRequest, request: Request, context: AppConte
         return JSONResponse(policy_object(made), 201 if is_new else 200)
 
 
-@router.get("", operation_id="listPromptPolicies")
+@router.get("", operation_id="listPromptPolicies", responses=answer(PromptPolicyPage))
 async def listing(
     context: AppContext,
     caller: PoliciesReader,
@@ -54,7 +62,7 @@ async def listing(
     )
 
 
-@router.get("/{name}@{version}", operation_id="retrievePromptPolicy")
+@router.get("/{name}@{version}", operation_id="retrievePromptPolicy", responses=answer(PromptPolicy))
 async def retrieve(name: Name, version: Number, context: AppContext, caller: PoliciesReader) -> dict[str, Any]:
     """Return a version with its text."""
     return policy_object(await in_thread(prompt_policies.get, context.db, caller.tenant_id, f"{name}@{version}"))

@@ -7,8 +7,11 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from api.context import AppContext, PoliciesWriter
 from api.http.fields import Asked
+from api.http.header_parameters import PREFER, reads
 from api.http.long_requests import wait_s
 from api.http.threads import beside, in_thread
+from api.schemas.base import answer
+from api.schemas.policies import Redecision
 from api.services.policy_passes import LONGEST_PASS_S, PASS_S, redecided
 from api.services.stored_scope import scope_of
 from guardfleet.domain.options import WHOLE
@@ -20,7 +23,7 @@ Since = Annotated[int, Field(ge=0, le=100_000_000_000), WHOLE]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
-class Redecision(Asked):
+class RedecisionRequest(Asked):
     """What to decide of again, and by which policy; by default the active one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -29,8 +32,8 @@ class Redecision(Asked):
     policy: Label | None = Field(None, description="`name@version`, or the newest version of a name.")
 
 
-@router.post("/v1/redecisions", operation_id="createRedecision")
-async def create(request: Request, asked: Redecision, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
+@router.post("/v1/redecisions", operation_id="createRedecision", responses=answer(Redecision), openapi_extra=reads(PREFER))
+async def create(request: Request, asked: RedecisionRequest, context: AppContext, caller: PoliciesWriter) -> dict[str, Any]:
     """Apply a policy to stored verdicts. Send the same request again until it is `complete`: it goes on where the last one ended.
 
     Texts that the policy has decided of are left as they are. `Prefer: wait=N`: up to N s a request (10, at most 30).

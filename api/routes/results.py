@@ -12,9 +12,12 @@ from pydantic import StringConstraints
 
 from api.context import AppContext, BatchesReader
 from api.http.head_method import has_body
+from api.http.header_parameters import PREFER, reads
 from api.http.long_requests import wait_s
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
+from api.schemas.base import answer
+from api.schemas.verdicts import RejectionPage, VerdictPage
 from guardfleet.domain import ids
 from guardfleet.domain.decision import ACTIONS, ActionName
 from guardfleet.domain.detection import MOST_LABEL
@@ -51,7 +54,7 @@ Labels = Annotated[
 ]
 
 
-@router.get("/{batch_id}/results", operation_id="listResults")
+@router.get("/{batch_id}/results", operation_id="listResults", responses=answer(VerdictPage), openapi_extra=reads(PREFER))
 async def results(
     request: Request,
     batch_id: str,
@@ -108,7 +111,7 @@ async def results(
     return Response(body, media_type="application/json", headers=headers)
 
 
-@router.get("/{batch_id}/rejections", operation_id="listRejections")
+@router.get("/{batch_id}/rejections", operation_id="listRejections", responses=answer(RejectionPage))
 async def rejections(
     batch_id: str,
     context: AppContext,

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from api.context import AppContext, BatchesWriter, Context
+from api.http.header_parameters import IDEMPOTENCY_KEY, reads
 from api.http.idempotency import Once
 from api.http.problems import ProblemError
 from api.http.threads import beside, in_thread
-from api.routes.batches import made
+from api.routes.batches import MADE, made
 from guardfleet.domain import ids
 from guardfleet.domain.states import JobState
 from guardfleet.domain.verdict import ERROR_CODES
@@ -28,7 +29,7 @@ Codes = Annotated[
 ]
 
 
-@router.post("/{batch_id}/retry", operation_id="retryBatch")
+@router.post("/{batch_id}/retry", operation_id="retryBatch", responses=MADE, openapi_extra=reads(IDEMPOTENCY_KEY))
 async def retry(request: Request, batch_id: str, context: AppContext, caller: BatchesWriter, error: Codes = None) -> Response:
     """Judge the failed texts of an ended batch again, as a new batch that is linked to it.
 

@@ -15,6 +15,16 @@ from api.http.fields import Asked
 from api.http.pages import page_object
 from api.http.problems import ProblemError
 from api.http.threads import in_thread
+from api.schemas.base import answer
+from api.schemas.webhooks import (
+    EventTypes,
+    Recovered,
+    WebhookDeliveryPage,
+    WebhookEndpoint,
+    WebhookEndpointDeleted,
+    WebhookEndpointPage,
+    WebhookEndpointTest,
+)
 from guardfleet.domain import ids
 from guardfleet.domain.events import KINDS, EventKind
 from guardfleet.domain.options import WHOLE
@@ -75,14 +85,14 @@ class Recovery(Asked):
     since: Annotated[int, Field(ge=0, le=100_000_000_000, description="Only events since this Unix time."), WHOLE]
 
 
-@router.get("/v1/webhook_event_types", operation_id="listWebhookEventTypes")
+@router.get("/v1/webhook_event_types", operation_id="listWebhookEventTypes", responses=answer(EventTypes))
 async def event_types(caller: WebhooksReader) -> dict[str, Any]:
     """List the event types. The last two are guardfleet's own: each tenth of a batch, and each shard with flagged texts."""
     del caller
     return {"object": "list", "data": list(KINDS)}
 
 
-@router.post("/v1/webhook_endpoints", operation_id="createWebhookEndpoint")
+@router.post("/v1/webhook_endpoints", operation_id="createWebhookEndpoint", responses=answer(WebhookEndpoint))
 async def create(new: NewEndpoint, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Create an endpoint. Its `signing_secret` is in this answer and never shown again."""
     url = await context.receivers.check(new.url, tenant_id=caller.tenant_id)
@@ -99,7 +109,7 @@ async def create(new: NewEndpoint, context: AppContext, caller: WebhooksWriter) 
     return endpoint_object(context, made) | {"signing_secret": secret}
 
 
-@router.get("/v1/webhook_endpoints", operation_id="listWebhookEndpoints")
+@router.get("/v1/webhook_endpoints", operation_id="listWebhookEndpoints", responses=answer(WebhookEndpointPage))
 async def listing(
     context: AppContext,
     caller: WebhooksReader,
@@ -112,14 +122,14 @@ async def listing(
     return page_object([endpoint_object(context, each) for each in found[:limit]], has_more=len(found) > limit)
 
 
-@router.get("/v1/webhook_endpoints/{endpoint_id}", operation_id="retrieveWebhookEndpoint")
+@router.get("/v1/webhook_endpoints/{endpoint_id}", operation_id="retrieveWebhookEndpoint", responses=answer(WebhookEndpoint))
 async def retrieve(endpoint_id: str, context: AppContext, caller: WebhooksReader) -> dict[str, Any]:
     """Return an endpoint's description."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
     return endpoint_object(context, await in_thread(endpoints.get, context.db, public_id, tenant_id=caller.tenant_id))
 
 
-@router.post("/v1/webhook_endpoints/{endpoint_id}", operation_id="updateWebhookEndpoint")
+@router.post("/v1/webhook_endpoints/{endpoint_id}", operation_id="updateWebhookEndpoint", responses=answer(WebhookEndpoint))
 async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Change an endpoint. Enabling a disabled one resets its failures; use `recover` to send what was given up."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
@@ -135,14 +145,18 @@ async def update(endpoint_id: str, changes: EndpointChanges, context: AppContext
     return endpoint_object(context, found)
 
 
-@router.delete("/v1/webhook_endpoints/{endpoint_id}", operation_id="deleteWebhookEndpoint")
+@router.delete(
+    "/v1/webhook_endpoints/{endpoint_id}", operation_id="deleteWebhookEndpoint", responses=answer(WebhookEndpointDeleted)
+)
 async def delete(endpoint_id: str, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Delete an endpoint and its pending deliveries."""
     await in_thread(endpoints.delete, context.db, ids.ENDPOINT.parse(endpoint_id), tenant_id=caller.tenant_id)
     return {"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True}
 
 
-@router.post("/v1/webhook_endpoints/{endpoint_id}/rotate_secret", operation_id="rotateWebhookSecret")
+@router.post(
+    "/v1/webhook_endpoints/{endpoint_id}/rotate_secret", operation_id="rotateWebhookSecret", responses=answer(WebhookEndpoint)
+)
 async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, rotation: Rotation | None = None) -> dict[str, Any]:
     """Create a new secret, shown in this answer only. The old one can keep signing beside it for a day."""
     overlap_s = OVERLAP_S if rotation is not None and rotation.keep_old_secret_active_for_24_hours else 0.0
@@ -153,7 +167,7 @@ async def rotate(endpoint_id: str, context: AppContext, caller: WebhooksWriter, 
     return endpoint_object(context, found) | {"signing_secret": secret}
 
 
-@router.post("/v1/webhook_endpoints/{endpoint_id}/test", operation_id="testWebhookEndpoint")
+@router.post("/v1/webhook_endpoints/{endpoint_id}/test", operation_id="testWebhookEndpoint", responses=answer(WebhookEndpointTest))
 async def test(endpoint_id: str, asked: Test, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Send a test event once, like any other. Answers 400 with the outcome unless the receiver answers 2xx."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
@@ -179,7 +193,9 @@ async def test(endpoint_id: str, asked: Test, context: AppContext, caller: Webho
     }
 
 
-@router.get("/v1/webhook_endpoints/{endpoint_id}/deliveries", operation_id="listWebhookDeliveries")
+@router.get(
+    "/v1/webhook_endpoints/{endpoint_id}/deliveries", operation_id="listWebhookDeliveries", responses=answer(WebhookDeliveryPage)
+)
 async def sent(
     endpoint_id: str,
     context: AppContext,
@@ -194,7 +210,11 @@ async def sent(
     return page_object([delivery_object(each) for each in found[:limit]], has_more=len(found) > limit)
 
 
-@router.post("/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/retry", operation_id="retryWebhookDelivery")
+@router.post(
+    "/v1/webhook_endpoints/{endpoint_id}/deliveries/{delivery_id}/retry",
+    operation_id="retryWebhookDelivery",
+    responses=answer(Recovered),
+)
 async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Repeat one ended delivery, under the same event id."""
     public_id = ids.ENDPOINT.parse(endpoint_id)
@@ -203,7 +223,7 @@ async def retry(endpoint_id: str, delivery_id: int, context: AppContext, caller:
     return {"object": "webhook_endpoint.recovery", "webhook_endpoint_id": endpoint_id, "deliveries": n}
 
 
-@router.post("/v1/webhook_endpoints/{endpoint_id}/recover", operation_id="recoverWebhookDeliveries")
+@router.post("/v1/webhook_endpoints/{endpoint_id}/recover", operation_id="recoverWebhookDeliveries", responses=answer(Recovered))
 async def recover(endpoint_id: str, asked: Recovery, context: AppContext, caller: WebhooksWriter) -> dict[str, Any]:
     """Repeat all deliveries that were given up, for events since then."""
     public_id = ids.ENDPOINT.parse(endpoint_id)

@@ -82,7 +82,7 @@ def test_doctor_looks_at_how_redis_is_set_up(
 def test_a_broker_that_falls_silent_is_away_and_what_it_did_not_confirm_is_not_marked(
     database_url: str, broker_url: str, db: Database, keyring: Keyring, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(celery_app, "ANSWER_S", 0.5)
+    monkeypatch.setattr(celery_app, "ANSWER_S", 2.0)
     with in_front_of(broker_url) as (proxy, through):
         settings = fleet_settings(database_url, through, tmp_path)
         publisher = Publisher(make_app(settings, "test"), settings)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from guardfleet.settings import Settings
+from tests.services.answers import checked
 from tests.services.served import served
 
 
@@ -13,3 +14,10 @@ def url(settings: Settings) -> Iterator[str]:
     """The address of the application, served for the test."""
     with served(settings) as found:
         yield found
+
+
+@pytest.fixture(autouse=True)
+def _as_described(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold every answer to the OpenAPI."""
+    with checked(monkeypatch):
+        yield

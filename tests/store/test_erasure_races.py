@@ -98,7 +98,8 @@ class Fleet:
         if waits:
             self.has_read.release()
             self.go_on.wait(patience(20))
-        self._do(rng, held, rows, first)
+        if len(rows) == held.n:  # else it was split between the claim and the load: the claim is lost, as all that follows on it
+            self._do(rng, held, rows, first)
         return True
 
     def _do(self, rng: random.Random, held: Claim, rows: list[PayloadRow], first: Provisional | None) -> None:

@@ -32,6 +32,7 @@ MODULES = {
     "api/services/interactive_moderation.py": "- hands pages on",
     "api/openai/result_files.py": "chat completion, moderation line, result files",
     "api/google/attributes.py": "perspective",
+    "api/schemas/verdicts.py": "- describes answers, and makes none",
     "api/routes/perspective.py": "perspective",
     "api/routes/results.py": "json object, filtered pages, jsonl, csv, parquet",
     "guardfleet/cli/app.py": "- parses what was asked for",

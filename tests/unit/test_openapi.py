@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -13,6 +14,7 @@ from api.server import create_app
 from guardfleet.security.encryption import new_secret_key
 from guardfleet.settings import load_settings
 from guardfleet.store.keys import SCOPES
+from tests.services.answers import Described
 
 OPEN = {"checkLiveness", "checkReadiness", "checkHealth"}  # without a key
 
@@ -67,3 +69,32 @@ def test_each_operation_names_the_scope_that_its_key_needs(operations: dict[str,
     assert all(len(scopes) == 1 and scopes <= set(SCOPES) for name, scopes in needed.items() if name not in OPEN)
     assert needed["createBatch"] == {"batches:write"}
     assert [list(way) for way in ways["analyzeComment"]] == [["key"], ["keyInHeader"], ["keyInUrl"]]
+
+
+def test_each_operation_says_what_it_answers(operations: dict[str, Any]) -> None:
+    free = []
+    for name, operation in operations.items():
+        for status, said in operation["responses"].items():
+            schema = said.get("content", {}).get("application/json", {}).get("schema", {"$ref": ""})
+            free += [(name, status)] if schema.keys().isdisjoint(("$ref", "anyOf")) else []
+    assert free == [("retrievePolicySchema", "200")]
+
+
+def test_operations_name_the_headers_that_they_read(operations: dict[str, Any]) -> None:
+    named = {
+        name: {each["name"] for each in one.get("parameters", ()) if each["in"] == "header"} for name, one in operations.items()
+    }
+    assert named["createBatch"] == {"Idempotency-Key", "guardfleet-callback-secret"}
+    assert named["listResults"] == {"Prefer"}
+    assert named["downloadFile"] == {"Range", "If-Range", "If-None-Match"}
+
+
+def test_an_answer_that_is_not_as_described_is_told(described: dict[str, Any]) -> None:
+    known = {"id": "m", "object": "model", "created": 0, "owned_by": "guardfleet"}
+    checks, named = Described(described), {"x-request-id": "req_1"}
+    checks.require("get", "/v1/models/m", httpx2.Response(200, json=known, headers=named))
+    for status, body in ((200, known | {"more": 1}), (200, {"id": "m"}), (200, known | {"created": "now"}), (204, known)):
+        with pytest.raises(AssertionError, match="retrieveModel answers"):
+            checks.require("get", "/v1/models/m", httpx2.Response(status, json=body, headers=named))
+    with pytest.raises(AssertionError, match="without its request's id"):
+        checks.require("get", "/v1/models/m", httpx2.Response(200, json=known))
