@@ -1,5 +1,6 @@
 """The description of the API: FastAPI's own, plus what it cannot know: our errors, the key, the webhooks, examples."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -38,12 +39,19 @@ def install(app: FastAPI) -> None:
     app.openapi = describe  # type: ignore[method-assign]
 
 
-def _tell_old_names(parameters: list[dict[str, Any]]) -> None:
-    """Add each option under its old name, which is accepted for one more version."""
+def _tell_options(parameters: list[dict[str, Any]]) -> None:
+    """Tell defaults of a batch's options in words, and each option under its old name, which is accepted for one more version.
+
+    A generated client sends what has a default, and a batch that is asked for in JSON has no options in its URL.
+    """
+    for parameter in parameters:
+        if (default := parameter["schema"].pop("default", None)) is not None:
+            said = f"Default: {json.dumps(default)}."
+            parameter["description"] = f"{parameter['description']} {said}" if "description" in parameter else said
     by_name = {parameter["name"]: parameter for parameter in parameters}
     for old, new in OLD_NAMES.items():
-        said = {"name": old, "deprecated": True, "description": f"The old name of `{new}`."}
-        parameters.append(by_name[new] | said)
+        said_old = {"name": old, "deprecated": True, "description": f"The old name of `{new}`."}
+        parameters.append(by_name[new] | said_old)
 
 
 def _add(schemas: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -70,7 +78,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     for more in (batches.SCHEMAS, policy_document.SCHEMAS, _BESIDE["$defs"], {"GoogleError": errors.SCHEMA}):
         _add(schemas, more)
-    _tell_old_names(found["paths"]["/v1/batches"]["post"]["parameters"])
+    _tell_options(found["paths"]["/v1/batches"]["post"]["parameters"])
     problem, google = _answer("application/problem+json", "Problem"), _answer("application/json", "GoogleError")
     for path, operations in found["paths"].items():
         for operation in operations.values():

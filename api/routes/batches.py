@@ -46,10 +46,9 @@ MAX_REQUEST_BYTES = 64 << 10
 ERRORS_SHOWN = 20
 _, _SCHEMAS = models_json_schema([(BatchRequest, "validation")], ref_template="#/components/schemas/{model}")
 SCHEMAS = _SCHEMAS["$defs"]  # the route reads the body itself, so the framework does not know them
-SCHEMAS["BatchRequest"]["properties"] |= {
-    old: SCHEMAS["BatchRequest"]["properties"][new] | {"deprecated": True, "description": f"The old name of `{new}`."}
-    for old, new in OLD_NAMES.items()
-}
+for _old, _new in OLD_NAMES.items():  # without a default: a generated client would send both
+    _of_new = {word: said for word, said in SCHEMAS["BatchRequest"]["properties"][_new].items() if word != "default"}
+    SCHEMAS["BatchRequest"]["properties"][_old] = _of_new | {"deprecated": True, "description": f"The old name of `{_new}`."}
 MADE = answer(Batch, 200, "The batch that was made.", Location="Its URL.")
 CREATED = answer(
     Batch, 200, "The batch that was made.",
@@ -59,7 +58,7 @@ BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": SCHEMAS["BatchRequest"]},
+            "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}},
             **{kind: {"schema": {"type": "string"}} for kind in CONTENT_TYPES},
         },
     }

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -25,4 +26,14 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=MOST_S, check=False)
     if done.returncode:
         missing(f"npm cannot install the clients: {done.stderr.strip().splitlines()[-1:]}")
+    return folder
+
+
+def install(folder: pathlib.Path, *what: str, with_dependencies: bool = False) -> pathlib.Path:
+    """Install packages into a folder, beside this project's own environment; return it."""
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", "--target", str(folder)]
+    alone = [] if with_dependencies else ["--no-deps"]
+    done = subprocess.run([*command, *alone, *what], capture_output=True, text=True, timeout=MOST_S, check=False)
+    if done.returncode:
+        missing(f"pip cannot install {what[-1]}: {done.stderr.strip().splitlines()[-1:]}")
     return folder

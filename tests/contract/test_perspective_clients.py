@@ -14,7 +14,7 @@ import pytest
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
-from tests.conftest import missing
+from tests.contract.conftest import install
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet
 from tests.services.patience import patience
@@ -36,9 +36,9 @@ UNSAFE = 0.9
 def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with a folder of each client, and one of what they share."""
     folder = tmp_path_factory.mktemp("perspective")
-    _install(folder / "shared", "-r", str(HERE / "requirements.txt"))
+    install(folder / "shared", "-r", str(HERE / "requirements.txt"))
     for name, version in CLIENTS.items():
-        _install(folder / name, f"{name}=={version}")
+        install(folder / name, f"{name}=={version}")
     return folder
 
 
@@ -102,10 +102,3 @@ def _done(command: list[str], folder: pathlib.Path, told: dict[str, str]) -> Any
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def _install(folder: pathlib.Path, *what: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--disable-pip-version-check"]
-    done = subprocess.run([*command, "--target", str(folder), *what], capture_output=True, text=True, timeout=MOST_S, check=False)
-    if done.returncode:
-        missing(f"pip cannot install {what[-1]}: {done.stderr.strip().splitlines()[-1:]}")
