@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
 from guardfleet.security.encryption import Keyring
@@ -94,6 +95,42 @@ def test_the_client_in_node_understands_every_answer(node_folder: pathlib.Path, 
     assert found["refused"][0] == 400
     assert "attribute 'NONE' matches none" in found["refused"][1]
     assert found["wrongKey"] == [400, "API_KEY_INVALID"]
+
+
+def test_what_forums_send_is_understood(at: dict[str, str]) -> None:
+    """The requests of Coral (a comment page) and of Discourse's plugin, in the members and the order that they send."""
+    text, place = at["TEXT"], f"{at['BASE']}/v1alpha1/comments"
+    with httpx2.Client(params={"key": at["KEY"]}, timeout=60) as forum:
+        coral = {
+            "comment": {"text": text},
+            "doNotStore": False,
+            "requestedAttributes": {"SEVERE_TOXICITY": {}},
+            "languages": ["en"],
+        }
+        scored = forum.post(f"{place}:analyze", json=coral)
+        assert (scored.status_code, scored.json()["languages"]) == (200, ["en"])
+        assert 0 <= scored.json()["attributeScores"]["SEVERE_TOXICITY"]["summaryScore"]["value"] <= 1
+        decided = {
+            "comment": {"text": text},
+            "context": {"entries": [{"text": json.dumps({"url": "https://example.com/a?commentID=1", "Coral_comment_id": "1"})}]},
+            "attributeScores": {"SEVERE_TOXICITY": {"summaryScore": {"value": 1}}},
+            "languages": ["en"],
+            "communityId": "Coral:https://example.com",
+            "clientToken": "comment:1",
+        }
+        suggested = forum.post(f"{place}:suggestscore", json=decided)
+        assert (suggested.status_code, suggested.json()["clientToken"]) == (200, "comment:1")
+        assert suggested.headers["guardfleet-label"] == "stored"
+        for attribute in ("TOXICITY", "SEVERE_TOXICITY"):
+            discourse = {
+                "comment": {"text": f"{text} " * 800},
+                "doNotStore": True,
+                "sessionId": "https://example.com_anonymous",
+                "requestedAttributes": {attribute: {"scoreType": "PROBABILITY"}},
+            }
+            headers = {"accept": "*/*", "user-agent": "Discourse/3.0.0"}
+            found = forum.post(f"{place}:analyze", json=discourse, headers=headers).json()["attributeScores"]
+            assert [(name, "value" in one["summaryScore"]) for name, one in found.items()] == [(attribute, True)]
 
 
 def _done(command: list[str], folder: pathlib.Path, told: dict[str, str]) -> Any:
