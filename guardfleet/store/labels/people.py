@@ -46,7 +46,8 @@ def may_review(db: Database, tenant_id: int) -> dict[str, Person]:
 
 
 def named(db: Database, tenant_id: int, whos: Collection[str]) -> dict[str, Person]:
-    """Return what is known of each of these, by id, in their order."""
+    """Return what is known of each of these, by id, in their order. Nobody's id is unprintable."""
+    asked = [who for who in whos if who.isprintable()]
     with db.session() as connection:
         rows = connection.execute(
             f"""select {public_id(ids.KEY)} as who, name,
@@ -56,7 +57,7 @@ def named(db: Database, tenant_id: int, whos: Collection[str]) -> dict[str, Pers
                 union all
                 select who, max(name), case when bool_or({MAY}) then 'may' else 'lacks' end from console_session
                 where tenant_id = %(tenant)s and who = any(%(whos)s) and key_id is null and expires_at > now() group by who""",
-            {"tenant": tenant_id, "whos": list(whos), "keys": list(_keys(whos)), "scopes": [ALL, REVIEW]},
+            {"tenant": tenant_id, "whos": asked, "keys": list(_keys(asked)), "scopes": [ALL, REVIEW]},
         )
         found = {row.who: Person(row.who, row.name, row.standing) for row in rows}
     return {who: found.get(who) or Person(who, None, "unknown" if is_key(who) else "away") for who in whos}
