@@ -1,5 +1,6 @@
 """The description of the API: FastAPI's own, plus what it cannot know: our errors, the key, the webhooks, examples."""
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -13,15 +14,12 @@ from api.body import policy_document
 from api.google import errors
 from api.google.errors import PLACES
 from api.routes import batches
+from api.schemas.base import JSON, every
 from api.schemas.problem import Problem
 from api.schemas.webhooks import Event
 from guardfleet.domain.options import OLD_NAMES
 
-_, _BESIDE = models_json_schema(  # sent by no route of their own, so the framework does not know them
-    [(Problem, "serialization"), (Event, "serialization")], ref_template="#/components/schemas/{model}"
-)
 REQUEST_ID = {"x-request-id": {"description": "Names the request in the log.", "schema": {"type": "string"}}}
-JSON_ = "application/json"
 
 
 def _answer(media: str, schema: str) -> dict[str, Any]:
@@ -54,6 +52,14 @@ def _tell_options(parameters: list[dict[str, Any]]) -> None:
         parameters.append(by_name[new] | said_old)
 
 
+@functools.cache
+def _answers() -> Mapping[str, Any]:
+    """Return the schemas of all models of answers."""
+    _, found = models_json_schema([(model, "serialization") for model in every()], ref_template="#/components/schemas/{model}")
+    schemas: Mapping[str, Any] = found["$defs"]
+    return schemas
+
+
 def _add(schemas: dict[str, Any], more: Mapping[str, Any]) -> None:
     """Add schemas to those of other models. Raises ValueError if two have the same name."""
     if clash := [name for name in more if schemas.get(name, more[name]) != more[name]]:
@@ -65,9 +71,9 @@ def _tell_answers(responses: dict[str, dict[str, Any]]) -> None:
     """Tell headers that every answer has, and of a model nothing else: the framework adds what the function itself returns."""
     for said in responses.values():
         said["headers"] = REQUEST_ID | said.get("headers", {})
-        schema = said.get("content", {}).get(JSON_, {}).get("schema", {})
+        schema = said.get("content", {}).get(JSON, {}).get("schema", {})
         if "$ref" in schema or "anyOf" in schema:
-            said["content"][JSON_]["schema"] = {word: schema[word] for word in ("$ref", "anyOf") if word in schema}
+            said["content"][JSON]["schema"] = {word: schema[word] for word in ("$ref", "anyOf") if word in schema}
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
@@ -76,10 +82,10 @@ def _described(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for more in (batches.SCHEMAS, policy_document.SCHEMAS, _BESIDE["$defs"], {"GoogleError": errors.SCHEMA}):
+    for more in (batches.SCHEMAS, policy_document.SCHEMAS, _answers(), {"GoogleError": errors.SCHEMA}):
         _add(schemas, more)
     _tell_options(found["paths"]["/v1/batches"]["post"]["parameters"])
-    problem, google = _answer("application/problem+json", "Problem"), _answer("application/json", "GoogleError")
+    problem, google = _answer("application/problem+json", Problem.__name__), _answer(JSON, "GoogleError")
     for path, operations in found["paths"].items():
         for operation in operations.values():
             operation["summary"] = re.sub("(?=[A-Z])", " ", operation["operationId"]).capitalize()
@@ -95,7 +101,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
             "post": {
                 "summary": "An event of a batch",
                 "description": "Signed as Standard Webhooks v1. Answer 2xx within 15 s to confirm it; 410 stops all deliveries.",
-                "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Event"}}}},
+                "requestBody": {"content": {JSON: {"schema": {"$ref": f"#/components/schemas/{Event.__name__}"}}}},
                 "responses": {"2XX": {"description": "Received."}},
             }
         }

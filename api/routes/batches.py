@@ -49,9 +49,9 @@ SCHEMAS = _SCHEMAS["$defs"]  # the route reads the body itself, so the framework
 for _old, _new in OLD_NAMES.items():  # without a default: a generated client would send both
     _of_new = {word: said for word, said in SCHEMAS["BatchRequest"]["properties"][_new].items() if word != "default"}
     SCHEMAS["BatchRequest"]["properties"][_old] = _of_new | {"deprecated": True, "description": f"The old name of `{_new}`."}
-MADE = answer(Batch, 200, "The batch that was made.", Location="Its URL.")
+MADE = answer(Batch, description="The batch that was made.", Location="Its URL.")
 CREATED = answer(
-    Batch, 200, "The batch that was made.",
+    Batch, description="The batch that was made.",
     Location="Its URL.", guardfleet_deprecated="Old names, each with its new one.", guardfleet_ignored="Members without effect.",
 )  # fmt: skip
 BODY = {

@@ -31,7 +31,7 @@ from guardfleet.store.keys import Caller
 router = APIRouter(tags=["erasures"])
 
 ACCEPTED = 202
-UNFINISHED = answer(Erasure, ACCEPTED, "Not complete: send the same request again.")
+UNFINISHED = answer(Erasure, status=ACCEPTED, description="Not complete: send the same request again.")
 Id = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
 Value = Annotated[str, StringConstraints(min_length=1, max_length=16_384)] | bool | int | float
@@ -71,7 +71,7 @@ class ErasureRequest(Wanted):
 @router.post(
     "/v1/erasures",
     operation_id="createErasure",
-    responses=answer(Erasure | ErasureDryRun) | UNFINISHED,
+    responses=answer(Erasure, ErasureDryRun) | UNFINISHED,
     openapi_extra=reads(PREFER),
 )
 async def create(request: Request, wanted: ErasureRequest, context: AppContext, caller: Eraser) -> Response:

@@ -29,7 +29,7 @@ async def readyz(context: AppContext) -> Response:
     return _response(probes.ready(context.health.report().in_public()))
 
 
-@router.get("/healthz", operation_id="checkHealth", responses=answer(Health) | answer(Health, 503, "Unhealthy."))
+@router.get("/healthz", operation_id="checkHealth", responses=answer(Health) | answer(Health, status=503, description="Unhealthy."))
 async def healthz(context: AppContext) -> Response:
     """Report in a word, `healthy`, `degraded` or `unhealthy`, and with reasons. 503 if unhealthy."""
     await in_thread(context.health.refresh)

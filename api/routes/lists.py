@@ -45,7 +45,7 @@ async def check(request: Request, context: AppContext, caller: PoliciesReader) -
     "",
     operation_id="createList",
     openapi_extra=BODY | reads(IDEMPOTENCY_KEY),
-    responses=answer(ListVersion) | answer(ListVersion, 201, "A new version."),
+    responses=answer(ListVersion) | answer(ListVersion, status=201, description="A new version."),
 )
 async def create(
     request: Request,

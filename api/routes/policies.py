@@ -88,7 +88,7 @@ async def try_out(
     "",
     operation_id="createPolicy",
     openapi_extra=BODY | reads(IDEMPOTENCY_KEY),
-    responses=answer(PolicyVersion) | answer(PolicyVersion, 201, "A new version."),
+    responses=answer(PolicyVersion) | answer(PolicyVersion, status=201, description="A new version."),
 )
 async def create(request: Request, context: AppContext, caller: PoliciesWriter) -> Response:
     """Store a policy as the next version of its name: 201. One equal to its newest version is that one: 200.

@@ -34,7 +34,7 @@ class PromptPolicyRequest(BaseModel):
 @router.post(
     "",
     operation_id="createPromptPolicy",
-    responses=answer(PromptPolicy) | answer(PromptPolicy, 201, "A new version."),
+    responses=answer(PromptPolicy) | answer(PromptPolicy, status=201, description="A new version."),
     openapi_extra=reads(IDEMPOTENCY_KEY),
 )
 async def create(asked: PromptPolicyRequest, request: Request, context: AppContext, caller: PoliciesWriter) -> Response:

@@ -107,8 +107,8 @@ class Batch(Answer):
     eta_seconds: float | None
     cascade: Cascade | None
     reason: str | None
-    standstill: str | SkipJsonSchema[None] | None = Field(
-        default=None, description="`retrieveBatch` only: why nobody works on it, and what to do; null: it progresses or has ended."
+    standstill: str | None = may_lack(
+        "`retrieveBatch` only: why nobody works on it, and what to do; null: it progresses or has ended."
     )
     callback_secret: str | SkipJsonSchema[None] = may_lack("Shown once, by the request that gave a `callback_url`.")
 
