@@ -3,8 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +14,11 @@ from guardfleet.security.encryption import Keyring
 from guardfleet.settings import Settings, load_settings
 from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
-from tests.contract.conftest import install
+from tests.contract.programs import NODE, install, printed
 from tests.services.fixtures import SECRET_KEY
-from tests.services.patience import patience
 from tests.services.served import judging, served
 
 HERE = pathlib.Path(__file__).parent
-MOST_S = patience(300)
 GENERATOR = "openapi-python-client==0.29.1"
 LINES = [{"custom_id": f"r{i}", "method": "POST", "url": "/v1/moderations", "body": {"input": f"text {i}"}} for i in range(3)]
 VERDICTS = [[f"r{i}", "unsafe"] for i in range(3)]
@@ -49,10 +45,10 @@ def at(settings: Settings, db: Database, keyring: Keyring) -> Iterator[dict[str,
 
 def test_a_client_by_openapi_typescript(node_folder: pathlib.Path, document: pathlib.Path, at: dict[str, str]) -> None:
     tools = node_folder / "node_modules" / ".bin"
-    done([str(tools / "openapi-typescript"), str(document), "-o", "generated-api.d.ts"], node_folder)
+    printed([str(tools / "openapi-typescript"), str(document), "-o", "generated-api.d.ts"], node_folder)
     strict = ["--strict", "--noUncheckedIndexedAccess", "--skipLibCheck", "--module", "nodenext", "--target", "es2022"]
-    done([str(tools / "tsc"), *strict, "generated.ts"], node_folder)
-    found = json.loads(done([str(shutil.which("node")), "generated.js"], node_folder, at))
+    printed([str(tools / "tsc"), *strict, "generated.ts"], node_folder)
+    found = json.loads(printed([NODE, "generated.js"], node_folder, at))
     counts = {"total": 3, "completed": 3, "failed": 0}
     assert found == {"verdicts": VERDICTS, "status": "completed", "counts": counts, "flagged": True, "unknown": "not_found"}
 
@@ -62,23 +58,14 @@ def test_a_client_by_openapi_python_client(tmp_path: pathlib.Path, document: pat
     alone = {"PYTHONPATH": os.pathsep.join([str(packages), str(tmp_path)])}
     generate = [sys.executable, "-m", "openapi_python_client", "generate", "--path", str(document), "--meta", "none"]
     config = HERE / "generated" / "config.yml"
-    done([*generate, "--output-path", str(tmp_path / "made"), "--config", str(config)], tmp_path, alone)
+    printed([*generate, "--output-path", str(tmp_path / "made"), "--config", str(config)], tmp_path, alone)
     (tmp_path / "made" / "py.typed").touch()
     flow = HERE / "generated" / "flow.py"
     checks = [sys.executable, "-m", "mypy", "--config-file", os.devnull, "--follow-imports", "silent", "--strict", str(flow)]
-    done(checks, tmp_path, {"MYPYPATH": str(tmp_path)})
-    found: dict[str, Any] = json.loads(done([sys.executable, str(flow)], tmp_path, alone | at))
+    printed(checks, tmp_path, {"MYPYPATH": str(tmp_path)})
+    found: dict[str, Any] = json.loads(printed([sys.executable, str(flow)], tmp_path, alone | at))
     assert 0 <= found.pop("score") <= 1
     assert found == {
         "same": True, "verdicts": VERDICTS, "status": "completed", "completed": 3, "flagged": True, "unknown": "not_found",
         "part": [206, 10],
     }  # fmt: skip
-
-
-def done(command: list[str], folder: pathlib.Path, told: dict[str, str] | None = None) -> str:
-    """Run a command; return what it prints."""
-    ran = subprocess.run(
-        command, cwd=folder, env=os.environ | (told or {}), capture_output=True, text=True, timeout=MOST_S, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout

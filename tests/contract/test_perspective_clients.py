@@ -3,8 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +13,12 @@ import pytest
 from guardfleet.security.encryption import Keyring
 from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
-from tests.contract.conftest import install
+from tests.contract.programs import NODE, install, printed
 from tests.services.fixtures import fleet_settings
 from tests.services.fleet import fleet
-from tests.services.patience import patience
 from tests.services.served import served
 
 HERE = pathlib.Path(__file__).parent / "perspective"
-MOST_S = patience(300)
 CLIENTS = {
     "perspective.py": "0.3.4",
     "perspective": "1.0.3",
@@ -57,7 +53,9 @@ def asks(installed: pathlib.Path, at: dict[str, str]) -> Any:
 
     def ask(client: str) -> Any:
         paths = [str(installed / "shared"), *([str(installed / client)] if client in CLIENTS else [])]
-        return _done([sys.executable, str(HERE / "flow.py"), client], HERE, at | {"PYTHONPATH": os.pathsep.join(paths)})
+        return json.loads(
+            printed([sys.executable, str(HERE / "flow.py"), client], HERE, at | {"PYTHONPATH": os.pathsep.join(paths)})
+        )
 
     return ask
 
@@ -87,7 +85,7 @@ def test_clients_of_perspective_understand_every_answer(asks: Any) -> None:
 
 
 def test_the_client_in_node_understands_every_answer(node_folder: pathlib.Path, at: dict[str, str]) -> None:
-    found = _done([str(shutil.which("node")), "perspective.mjs"], node_folder, at)
+    found = json.loads(printed([NODE, "perspective.mjs"], node_folder, at))
     assert found["one"] == found["whole"]
     assert found["one"].keys() == {"TOXICITY"}
     assert found["some"].keys() == {"TOXICITY", "THREAT"}
@@ -131,11 +129,3 @@ def test_what_forums_send_is_understood(at: dict[str, str]) -> None:
             headers = {"accept": "*/*", "user-agent": "Discourse/3.0.0"}
             found = forum.post(f"{place}:analyze", json=discourse, headers=headers).json()["attributeScores"]
             assert [(name, "value" in one["summaryScore"]) for name, one in found.items()] == [(attribute, True)]
-
-
-def _done(command: list[str], folder: pathlib.Path, told: dict[str, str]) -> Any:
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | told, capture_output=True, text=True, timeout=MOST_S, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)

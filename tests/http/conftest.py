@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from guardfleet.settings import Settings
-from tests.services.answers import checked
+from tests.services.answers import check_all
 from tests.services.served import served
 
 
@@ -17,7 +17,6 @@ def url(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _as_described(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _as_described(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold every answer to the OpenAPI."""
-    with checked(monkeypatch):
-        yield
+    check_all(monkeypatch)

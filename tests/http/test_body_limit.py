@@ -18,6 +18,7 @@ from guardfleet.settings import load_settings
 from guardfleet.store import keys
 from guardfleet.store.postgres.database import Database
 from tests.services.fixtures import SECRET_KEY
+from tests.services.hostile import code_in
 
 CHUNK = b"x" * (32 << 10)
 LIMIT = 1 << 20
@@ -59,12 +60,6 @@ def post_without_end(client: TestClient, path: str, headers: dict[str, str]) -> 
     }
     asyncio.run(client.app(scope, receive, send))
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent)), read
-
-
-def code_in(body: dict[str, Any]) -> str:
-    """Return an answer's code, of Google's errors too."""
-    error = body["error"]
-    return str(error["code"] if "details" not in error else error["details"][0]["reason"].lower())
 
 
 @pytest.mark.parametrize("path", ROUTES)

@@ -3,8 +3,6 @@
 import copy
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -51,9 +49,8 @@ class Described:
         return ", ".join(f"{error.instance_path}: {error.message[:300]}" for error in found)
 
 
-@contextmanager
-def checked(patched: pytest.MonkeyPatch) -> Iterator[None]:
-    """Check each answer that a test client gets."""
+def check_all(patched: pytest.MonkeyPatch) -> None:
+    """Check each answer that a test client gets from now on."""
     send = TestClient.send
 
     def sent(client: TestClient, request: Any, **options: Any) -> Any:
@@ -66,7 +63,6 @@ def checked(patched: pytest.MonkeyPatch) -> Iterator[None]:
         return answer
 
     patched.setattr(TestClient, "send", sent)
-    yield
 
 
 def _closed(schema: Any) -> None:

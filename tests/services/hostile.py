@@ -96,11 +96,16 @@ def _code(answer: Any) -> str | None:
     """Return the code of an error, ours or Google's; None for what is neither."""
     said = answer.headers.get("content-type", "")
     if said == "application/problem+json":
-        return str(answer.json()["error"]["code"])
+        return code_in(answer.json())
     if said.startswith("application/json") and str(answer.request.url.path).startswith("/v1alpha1/"):
-        error = answer.json()["error"]
-        return str(error["details"][0]["reason"]).lower() if error["code"] == answer.status_code else None
+        return code_in(answer.json()) if answer.json()["error"]["code"] == answer.status_code else None
     return None
+
+
+def code_in(body: Mapping[str, Any]) -> str:
+    """Return the code of an error, ours or Google's."""
+    error = body["error"]
+    return str(error["details"][0]["reason"]).lower() if "details" in error else str(error["code"])
 
 
 def _of_operation(
