@@ -10,7 +10,7 @@ DESCRIPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     PREFER: ("`wait=N`: for how many seconds to wait, or to work.", {"type": "string", "examples": ["wait=30"]}),
     IDEMPOTENCY_KEY: (
         "A request with the same key and the same content, within a day, makes nothing new and gets what the first one made.",
-        {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS},
+        {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     ),
     CALLBACK_SECRET: ("The secret that signs the batch's callbacks; without one, the answer has a new one.", {"type": "string"}),
     RANGE: ("The part to send, as `bytes=FIRST-LAST`.", {"type": "string", "examples": ["bytes=1000-"]}),
