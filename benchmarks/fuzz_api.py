@@ -111,15 +111,27 @@ def pages(settings: Settings, key: str, url: str, known: dict[str, str], seed: i
 
 
 def one_run(url: str, key: str, *, examples: int, seed: int) -> tuple[int, int]:
-    """Run schemathesis once over an API that has one of everything; return cases generated, and failures."""
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        named = "".join(f'"path.{name}" = {toml(value)}\n' for name, value in one_of_everything(url, key).items())
-        config.write(f"[parameters]\n{named}\n{CONFIG.read_text()}")
-        config.flush()
+    """Run schemathesis once over an API that has one of everything; return cases generated, and failures.
+
+    Then follow what requests have made with other requests: with ids of their own, since given ones would take the place of these.
+    """
+    named = "".join(f'"path.{name}" = {toml(value)}\n' for name, value in one_of_everything(url, key).items())
+    runs = [
+        schemathesis(url, key, f"[parameters]\n{known}\n{CONFIG.read_text()}", phases, examples=examples, seed=seed)
+        for phases, known in (("examples,coverage,fuzzing", named), ("stateful", ""))
+    ]
+    return sum(n for n, _ in runs), sum(wrong for _, wrong in runs)
+
+
+def schemathesis(url: str, key: str, config: str, phases: str, *, examples: int, seed: int) -> tuple[int, int]:
+    """Run these phases of schemathesis; return cases generated, and 1 if any failed."""
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(config)
+        file.flush()
         command = [
-            *(sys.executable, "-m", "schemathesis.cli", "--config-file", config.name, "run", f"{url}/openapi.json"),
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", file.name, "run", f"{url}/openapi.json"),
             *("--header", f"Authorization: Bearer {key}", "--max-examples", str(examples), "--seed", str(seed), "--no-color"),
-            *("--checks", "all", "--continue-on-failure", "--workers", "1", "--request-timeout", "30"),
+            *("--checks", "all", "--continue-on-failure", "--workers", "1", "--request-timeout", "30", "--phases", phases),
             *("--exclude-path-regex", "/events$|endpoint_id}/test$"),  # these go on until something happens
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -143,6 +155,8 @@ def one_of_everything(url: str, key: str) -> dict[str, str]:
         asked = {"name": "fuzz", "url": "https://example.com/hook", "event_types": ["batch.failed"]}
         endpoint = client.post("/v1/webhook_endpoints", json=asked).json()["id"]
         client.post("/v1/policies", json={"name": "fuzz", "default": "flag"})
+        client.post("/v1/prompt-policies", json={"name": "fuzz", "text": "No refunds."})
+        client.post("/v1/lists?name=fuzz", content=b"a term", headers={"content-type": "text/plain"})
         erasure = client.post("/v1/erasures", json={"ids": ["fuzz"]}).json()["id"]
         hold = client.post("/v1/holds", json={"ids": ["fuzz"], "reason": "fuzz"}).json()["data"][0]["id"]
     known = {"batch_id": batch, "file_id": file, "endpoint_id": endpoint, "erasure_id": erasure, "hold_id": hold}
