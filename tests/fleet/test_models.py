@@ -205,7 +205,7 @@ def test_a_shadow_judges_a_share_again_and_nobody_is_told(
 def test_where_only_one_model_fits_workers_change_one_after_the_other_and_a_single_one_waits(
     producer: DirectClient, settings: Settings, tmp_path: pathlib.Path
 ) -> None:
-    slow = settings.but(instant_ms_per_batch=30.0)
+    slow = settings.but(instant_ms_per_batch=100.0)
     with fleet(slow, tmp_path, DISPATCHER, WORKER):
         ready(producer, 1)
         made = deployed(producer, "2", alone=True)
