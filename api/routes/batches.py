@@ -59,7 +59,7 @@ BODY = {
         "required": True,
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}},
-            **{kind: {"schema": {"type": "string"}} for kind in CONTENT_TYPES},
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in CONTENT_TYPES},
         },
     }
 }

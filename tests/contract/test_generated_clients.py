@@ -67,5 +67,5 @@ def test_a_client_by_openapi_python_client(tmp_path: pathlib.Path, document: pat
     assert 0 <= found.pop("score") <= 1
     assert found == {
         "same": True, "verdicts": VERDICTS, "status": "completed", "completed": 3, "flagged": True, "unknown": "not_found",
-        "part": [206, 10],
+        "part": [206, 10], "inline": ["inline", 3],
     }  # fmt: skip

@@ -47,6 +47,8 @@ while not is_complete:
     assert isinstance(page, VerdictPage), page
     verdicts += [(verdict.id, verdict.severity.value) for verdict in page.data]
     after, is_complete = page.next_, page.complete
+inline = create_batch.sync(client=api, body=File(payload=BytesIO(os.environ["LINES"].encode())), name="inline")
+assert isinstance(inline, Batch), inline
 ended = retrieve_batch.sync(batch.id, client=api)
 assert isinstance(ended, Batch), ended
 judged = create_moderation.sync(client=api, body=ModerationRequest(input_="a text"))
@@ -59,6 +61,6 @@ sys.stdout.write(
         "same": again.id == batch.id, "verdicts": verdicts, "status": ended.status.value,
         "completed": ended.request_counts.completed, "flagged": judged.results[0].flagged,
         "score": judged.results[0].category_scores.violence, "unknown": unknown.error.code,
-        "part": [sent.status_code, len(sent.content)],
+        "part": [sent.status_code, len(sent.content)], "inline": [inline.name, inline.request_counts.total],
     })
 )  # fmt: skip
